@@ -242,6 +242,17 @@ impl Workers {
         Some(idle.remove(best))
     }
 
+    /// The idle process that suits the document best and has not ended.
+    async fn take_alive_for(&self, document: u64) -> Option<Idle> {
+        loop {
+            let mut idle = self.take_idle_for(document)?;
+            if idle.process.is_alive() {
+                return Some(idle);
+            }
+            idle.process.kill(WorkerEnd::Crash).await;
+        }
+    }
+
     /// Lets idle processes forget their documents, because memory is short.
     async fn forget_documents(self: &Arc<Self>) {
         let taken: Vec<_> = self.idle().extract_if(.., |idle| idle.open.is_some()).collect();
@@ -354,8 +365,7 @@ impl Document {
         self.count()?;
         let place = workers.places.enter(self.tenant());
         let place = timeout_at(until, place).await.map_err(|_| DocumentError::Busy)?;
-        let (process, open) = self.process(until).await?;
-        let (open, memory) = (open.document, open.memory);
+        let (process, open, memory) = self.process(until).await?;
         Ok(Lease {
             document: Arc::clone(self),
             process: Some(process),
@@ -403,55 +413,35 @@ impl Document {
         Ok(())
     }
 
-    /// A process with the memory that it may take. While this waits, it holds neither.
-    async fn process(&self, until: Instant) -> Result<(Process, Leased), DocumentError> {
+    /// A process, the number of the document that is open in it, and the memory that it may take. While this waits, it
+    /// holds neither the process nor the memory.
+    async fn process(
+        &self,
+        until: Instant,
+    ) -> Result<(Process, Option<u64>, HeldBytes), DocumentError> {
         let workers = &self.workers;
-        let mut memory = None;
-        loop {
-            let Some(mut idle) = workers.take_idle_for(self.number) else {
-                match memory.take() {
-                    Some(memory) => {
-                        let process = workers.start_process().await?;
-                        return Ok((process, Leased { document: None, memory }));
-                    }
-                    None => memory = Some(workers.wait_for_memory(until).await?),
+        match workers.take_alive_for(self.number).await {
+            Some(Idle { process, open: Some(Open { document, memory }), .. }) => {
+                let lacking = workers.memory().saturating_sub(memory.bytes());
+                if memory.take(lacking).is_ok() {
+                    return Ok((process, Some(document), memory));
                 }
-                continue;
-            };
-            if !idle.process.is_alive() {
-                idle.process.kill(WorkerEnd::Crash).await;
-                continue;
+                workers.forget_and_keep(process, Some(memory)).await;
             }
-            match (idle.open.take(), memory.take()) {
-                (Some(Open { document, memory: held }), None) => {
-                    let lacking = workers.memory().saturating_sub(held.bytes());
-                    if held.take(lacking).is_ok() {
-                        let leased = Leased { document: Some(document), memory: held };
-                        return Ok((idle.process, leased));
-                    }
-                    workers.forget_and_keep(idle.process, Some(held)).await;
-                    memory = Some(workers.wait_for_memory(until).await?);
-                }
-                (Some(open), own) => {
-                    workers.forget_and_keep(idle.process, Some(open.memory)).await;
-                    memory = own;
-                }
-                (None, Some(memory)) => {
-                    return Ok((idle.process, Leased { document: None, memory }));
-                }
-                (None, None) => {
-                    workers.idle().push(idle);
-                    memory = Some(workers.wait_for_memory(until).await?);
+            Some(idle) => workers.idle().push(idle),
+            None => {}
+        }
+        let memory = workers.wait_for_memory(until).await?;
+        loop {
+            match workers.take_alive_for(self.number).await {
+                None => return Ok((workers.start_process().await?, None, memory)),
+                Some(Idle { process, open: None, .. }) => return Ok((process, None, memory)),
+                Some(Idle { process, open: Some(open), .. }) => {
+                    workers.forget_and_keep(process, Some(open.memory)).await;
                 }
             }
         }
     }
-}
-
-/// The memory that goes with a leased process, and the document that is open in it.
-struct Leased {
-    document: Option<u64>,
-    memory: HeldBytes,
 }
 
 impl Drop for Document {
