@@ -182,6 +182,7 @@ async fn pass_on(
     meter: Meter,
     mut listener: Listener<DropinChunk>,
 ) {
+    let log = meter.stream_log();
     let chunk = |piece: Piece| {
         let bytes = if hides_bill { piece.without_bill() } else { piece.bytes() };
         (!bytes.is_empty()).then_some(DropinChunk::Bytes(bytes))
@@ -195,6 +196,6 @@ async fn pass_on(
         Err(Break { told: true, .. }) => DropinChunk::End,
         Err(Break { error, .. }) => DropinChunk::Broken(Box::new(error)),
     };
-    meter.log_stream();
+    drop(log);
     listener.tell(last).await;
 }

@@ -56,7 +56,7 @@ pub struct Meter {
     _page: Option<PageHold>,
 }
 
-/// Writes the log line of a request's streams once the last of their calls has dropped it. The line of the request was
+/// Writes the log line of a request's streams when it is dropped, after the last of their calls. The line of the request was
 /// written with its head, before its cost was known, and the caller may have left.
 #[derive(Debug)]
 pub struct StreamLog {
@@ -248,8 +248,8 @@ impl Meter {
         );
     }
 
-    /// Writes the log line of a stream that has ended. The call's task writes it, because the caller may have left.
-    pub fn log_stream(&self) {
-        self.tab.log_stream(self.tenant.name.as_str());
+    /// The log line of this call's stream, to be dropped when the stream has ended.
+    pub fn stream_log(&self) -> StreamLog {
+        StreamLog { tab: self.tab.clone(), tenant: Arc::clone(&self.tenant) }
     }
 }
