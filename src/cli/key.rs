@@ -75,8 +75,7 @@ impl KeyCommand {
     ) -> Result<(), KeyCommandError> {
         let now = clock.timestamp();
         match self {
-            Self::Create(new) if new.for_file => create_for_file(&new, now, random, out),
-            Self::Create(new) if is_in_file(&new.tenant) => {
+            Self::Create(new) if !new.for_file && is_in_file(&new.tenant) => {
                 Err(KeyCommandError::InFile(new.tenant))
             }
             Self::Create(new) => create(new, store, now, random, out).await,
@@ -121,6 +120,7 @@ pub(super) enum KeyCommandError {
     Output(#[from] io::Error),
 }
 
+/// Creates a key, and stores it unless it is for the configuration.
 async fn create(
     new: NewKey,
     store: &dyn TenantStore,
@@ -130,25 +130,16 @@ async fn create(
 ) -> Result<(), KeyCommandError> {
     let expires_at = new.expiry(now)?;
     let (key, hash) = ApiKey::create(random);
-    let record =
-        KeyRecord { expires_at, label: new.label, ..KeyRecord::new(&key, hash, new.tenant, now) };
-    store.create_key(&record).await?;
-    let end = expires_at.map_or_else(String::new, |end| format!(", expires at {end}"));
-    say(&format!("key {} of tenant {}{end}; it is shown only now", record.id, record.tenant));
-    writeln!(out, "{}", key.expose())?;
-    Ok(())
-}
-
-fn create_for_file(
-    new: &NewKey,
-    now: Timestamp,
-    random: &dyn Random,
-    out: &mut dyn Write,
-) -> Result<(), KeyCommandError> {
-    let expires_at = new.expiry(now)?;
-    let (key, hash) = ApiKey::create(random);
-    let line = file_line(key.id(), &hash, expires_at);
-    say(&format!("add to `keys` in [tenants.{}]; the key is shown only now:\n{line}", new.tenant));
+    let NewKey { tenant, label, for_file, .. } = new;
+    if for_file {
+        let line = file_line(key.id(), &hash, expires_at);
+        say(&format!("add to `keys` in [tenants.{tenant}]; the key is shown only now:\n{line}"));
+    } else {
+        let record = KeyRecord { expires_at, label, ..KeyRecord::new(&key, hash, tenant, now) };
+        store.create_key(&record).await?;
+        let end = expires_at.map_or_else(String::new, |end| format!(", expires at {end}"));
+        say(&format!("key {} of tenant {}{end}; it is shown only now", record.id, record.tenant));
+    }
     writeln!(out, "{}", key.expose())?;
     Ok(())
 }
