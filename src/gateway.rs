@@ -234,100 +234,61 @@ impl Gateway {
     /// # Errors
     ///
     /// [`BuildError`] names the setting that cannot work.
-    #[expect(clippy::too_many_lines, reason = "the parts, one after the other")]
     pub async fn build(
         settings: &Settings,
         store: Store,
         clock: Arc<dyn Clock>,
         random: Arc<dyn Random>,
     ) -> Result<Arc<Self>, BuildError> {
-        let capacity = capacity(settings)?;
-        let worker_limits =
-            settings.documents.limits(capacity.bytes, settings.server.max_body_bytes)?;
-        let metrics = Arc::new(Metrics::new(&settings.metrics)?);
-        let catalog = Arc::new(checked_catalog(settings, &metrics)?);
+        let base = Foundation::of(settings, clock, random)?;
+        let worker_limits = base.worker_limits()?;
+        let catalog = Arc::new(base.checked_catalog()?);
         let templates = Arc::new(settings.templates.load()?);
-        let (tasks, supervisor) = (TaskTracker::new(), Supervisor::default());
-        let (limiter, link) = limiter(settings, &clock, &metrics, &tasks, &supervisor).await?;
-        let memory = account(capacity, &metrics);
-        let client = Arc::new(Client::new(
-            &settings.upstream,
-            link.clone().map(|link| link as Arc<dyn SharedCells>),
-            Arc::clone(&memory),
-            Arc::clone(&metrics),
-            Arc::clone(&clock),
-            Arc::clone(&random),
-        )?);
-        let cache = answer_cache(settings, capacity, link.as_ref(), &clock, &random, &supervisor)?;
+        let (limiter, link) = base.limiter().await?;
+        let client = base.client(link.as_ref())?;
+        let cache = base.answer_cache(link.as_ref())?;
         let directory = Arc::new(Directory::open(settings.tenants.clone(), store.tenants()).await?);
-        let tenancy = Tenancy::open(Arc::clone(&directory), Arc::clone(&clock)).await;
+        let tenancy = Tenancy::open(Arc::clone(&directory), Arc::clone(&base.clock)).await;
         let tenancy = tenancy.map_err(DirectoryError::from)?;
         // This is the last step that may fail, because the ledger's tasks run from here on.
-        let (instance, ledger) =
-            ledger(settings, &store, &clock, &random, &metrics, &supervisor).await?;
+        let (instance, ledger) = base.ledger(&store).await?;
         tell(&catalog, &client, link.as_deref());
-        let admission = Admission::new(
-            Arc::clone(&limiter),
-            ledger.clone(),
-            Arc::clone(&clock),
-            Arc::clone(&metrics),
-        );
-        let workers = workers(worker_limits, &memory, &metrics, &tasks, &supervisor);
-        let shares = Arc::new(Shares::new(capacity.share, tenancy.had_several()));
-        let scratch = Arc::new(Scratch::new(Arc::clone(&memory)));
-        let metering = Metering::new(admission, Arc::clone(&metrics), tasks.clone());
-        let dropin = Dropin::new(
-            Arc::clone(&catalog),
-            metering.clone(),
-            Arc::clone(&client),
-            Arc::clone(&metrics),
-            Arc::clone(&memory),
-        );
-        let factors = HeightFactors::open(store.heights(), Arc::clone(&metrics), &supervisor).await;
-        let auditor = Auditor::new(Arc::clone(&factors), Arc::clone(&metrics), Arc::clone(&random));
-        let ocr = Arc::new(Ocr::new(
-            intake(settings, &catalog, &workers).raised_by(factors),
-            metering,
-            client,
-            Arc::clone(&scratch),
-            Arc::clone(&clock),
-            auditor,
-        ));
-        let answers = CachingOcr::new(
-            Arc::clone(&ocr),
-            cache,
-            Arc::clone(&memory),
-            settings.answer_digest,
-            settings.server.request_timeout(),
-        );
-        let budgets = budget_watch(settings, &directory, &ledger, &catalog, &clock, &supervisor);
+        let metering = base.metering(Arc::clone(&limiter), ledger.clone());
+        let dropin = base.dropin(&catalog, &metering, &client);
+        let workers = base.workers(worker_limits);
+        let scratch = Arc::new(Scratch::new(Arc::clone(&base.memory)));
+        let intake = intake(settings, &catalog, &workers);
+        let ocr = base.ocr(&store, intake, metering, client, Arc::clone(&scratch)).await;
+        let answers = base.caching(&ocr, cache);
+        let budgets = base.budget_watch(&directory, &ledger, &catalog);
+        let Foundation { capacity, clock, random, metrics, memory, tasks, supervisor, .. } = base;
         Ok(Arc::new(Self {
+            authenticator: Arc::new(Authenticator::new(directory, Arc::clone(&clock))),
+            shares: Arc::new(Shares::new(capacity.share, tenancy.had_several())),
+            concurrency: Arc::default(),
+            bounds: RequestBounds::of(&settings.server),
+            in_flight: Arc::new(Semaphore::new(capacity.requests)),
+            connections: Arc::new(Places::new(capacity.connections)),
+            stop: StopProgress::default(),
             supervisor,
             tenancy,
-            authenticator: Arc::new(Authenticator::new(directory, Arc::clone(&clock))),
-            shares,
             limiter,
-            concurrency: Arc::new(Concurrency::default()),
             instance,
             ledger,
             catalog,
             templates,
             ocr,
-            answers: Arc::new(answers),
+            answers,
             workers,
-            dropin: Arc::new(dropin),
-            memory,
-            scratch,
+            dropin,
             metrics,
             clock,
             random,
-            bounds: RequestBounds::of(&settings.server),
             capacity,
-            in_flight: Arc::new(Semaphore::new(capacity.requests)),
-            connections: Arc::new(Places::new(capacity.connections)),
             budgets,
+            memory,
+            scratch,
             tasks,
-            stop: StopProgress::default(),
         }))
     }
 
@@ -393,14 +354,11 @@ pub fn check(
     clock: Arc<dyn Clock>,
     random: Arc<dyn Random>,
 ) -> Result<(), BuildError> {
-    let capacity = capacity(settings)?;
-    let metrics = Arc::new(Metrics::new(&settings.metrics)?);
-    let catalog = catalog(settings)?;
-    check_tenants(settings, &catalog)?;
+    let base = Foundation::of(settings, clock, random)?;
+    base.checked_catalog()?;
     settings.templates.load()?;
-    settings.documents.limits(capacity.bytes, settings.server.max_body_bytes)?;
-    let memory = account(capacity, &metrics);
-    Client::new(&settings.upstream, None, memory, metrics, clock, random)?;
+    base.worker_limits()?;
+    base.client(None)?;
     Ok(())
 }
 
@@ -447,68 +405,174 @@ fn account(capacity: Capacity, metrics: &Metrics) -> Arc<ByteAccount> {
     Arc::new(ByteAccount::new(capacity.bytes, metrics.in_flight_bytes().clone()))
 }
 
-/// The processes that read documents, with the task that ends idle ones.
-fn workers(
-    limits: WorkerLimits,
-    memory: &Arc<ByteAccount>,
-    metrics: &Arc<Metrics>,
-    tasks: &TaskTracker,
-    supervisor: &Supervisor,
-) -> Arc<Workers> {
-    let (memory, metrics) = (Arc::clone(memory), Arc::clone(metrics));
-    let workers = Workers::new(limits, memory, metrics, tasks.clone());
-    supervisor.spawn("document workers", Workers::end_idle(Arc::downgrade(&workers)));
-    workers
+/// The parts that nearly all others are built on.
+struct Foundation<'a> {
+    settings: &'a Settings,
+    capacity: Capacity,
+    clock: Arc<dyn Clock>,
+    random: Arc<dyn Random>,
+    metrics: Arc<Metrics>,
+    memory: Arc<ByteAccount>,
+    tasks: TaskTracker,
+    supervisor: Supervisor,
 }
 
-/// The ledger, and the instance that holds its entries, with their tasks.
-async fn ledger(
-    settings: &Settings,
-    store: &Store,
-    clock: &Arc<dyn Clock>,
-    random: &Arc<dyn Random>,
-    metrics: &Arc<Metrics>,
-    supervisor: &Supervisor,
-) -> Result<(Arc<Instance>, Ledger), LedgerStoreError> {
-    let (settings, parts) = (&settings.ledger, || (clock.clone(), random.clone(), metrics.clone()));
-    let (own_clock, chance, shown) = parts();
-    let lease = settings.lease();
-    let instance =
-        Instance::open(store.leases(), lease, own_clock, chance, shown, supervisor).await?;
-    let (own_clock, chance, shown) = parts();
-    let holder = Arc::clone(&instance);
-    let ledger =
-        Ledger::open(store.ledger(), holder, settings, own_clock, chance, shown, supervisor);
-    Ok((instance, ledger))
-}
+impl<'a> Foundation<'a> {
+    fn of(
+        settings: &'a Settings,
+        clock: Arc<dyn Clock>,
+        random: Arc<dyn Random>,
+    ) -> Result<Self, BuildError> {
+        let capacity = capacity(settings)?;
+        let metrics = Arc::new(Metrics::new(&settings.metrics)?);
+        let memory = account(capacity, &metrics);
+        let (tasks, supervisor) = (TaskTracker::new(), Supervisor::default());
+        Ok(Self { settings, capacity, clock, random, metrics, memory, tasks, supervisor })
+    }
 
-/// The reader of budgets for the metrics, with its task.
-fn budget_watch(
-    settings: &Settings,
-    directory: &Arc<Directory>,
-    ledger: &Ledger,
-    catalog: &Arc<Catalog>,
-    clock: &Arc<dyn Clock>,
-    supervisor: &Supervisor,
-) -> Arc<BudgetWatch> {
-    let watch = Arc::new(BudgetWatch::new(
-        Arc::clone(directory),
-        ledger.clone(),
-        Arc::clone(catalog),
-        Arc::clone(clock),
-        settings.metrics.max_tenants,
-    ));
-    supervisor.spawn("budget watch", Arc::clone(&watch).read_when_wanted());
-    watch
-}
+    /// The limits of the processes that read documents.
+    fn worker_limits(&self) -> Result<WorkerLimits, DocumentSettingsError> {
+        let Settings { documents, server, .. } = self.settings;
+        documents.limits(self.capacity.bytes, server.max_body_bytes)
+    }
 
-/// The catalog, checked against the tenants of the settings, with its models in the metrics.
-fn checked_catalog(settings: &Settings, metrics: &Metrics) -> Result<Catalog, BuildError> {
-    let catalog = catalog(settings)?;
-    // Metrics count known models by name.
-    catalog.names().for_each(|model| metrics.expect_model(model));
-    check_tenants(settings, &catalog)?;
-    Ok(catalog)
+    /// The catalog, checked against the tenants of the settings, with its models in the metrics.
+    fn checked_catalog(&self) -> Result<Catalog, BuildError> {
+        let catalog = catalog(self.settings)?;
+        // Metrics count known models by name.
+        catalog.names().for_each(|model| self.metrics.expect_model(model));
+        check_tenants(self.settings, &catalog)?;
+        Ok(catalog)
+    }
+
+    /// The limiter of requests and tokens a minute, which counts in this process or over a link to the Redis of the
+    /// settings. The link is given back too, because the replicas share more than limits.
+    async fn limiter(&self) -> Result<(Arc<dyn RateLimiter>, Option<Arc<Link>>), BuildError> {
+        let shared = &self.settings.redis;
+        let (clock, tasks) = (Arc::clone(&self.clock), self.tasks.clone());
+        if !shared.is_configured() {
+            return Ok((Arc::new(LocalRateLimiter::new(clock)), None));
+        }
+        let up = self.metrics.redis_up()?;
+        let link = Link::connect(shared, RedisRateLimiter::probe, up, &self.supervisor).await?;
+        let link = Arc::new(link);
+        let limiter = RedisRateLimiter::new(Arc::clone(&link), TimeSource::Server, clock, tasks);
+        Ok((Arc::new(limiter), Some(link)))
+    }
+
+    /// The client of the upstream. Replicas share what they learn of it over the link.
+    fn client(&self, link: Option<&Arc<Link>>) -> Result<Arc<Client>, ClientError> {
+        let client = Client::new(
+            &self.settings.upstream,
+            link.cloned().map(|link| link as Arc<dyn SharedCells>),
+            Arc::clone(&self.memory),
+            Arc::clone(&self.metrics),
+            Arc::clone(&self.clock),
+            Arc::clone(&self.random),
+        )?;
+        Ok(Arc::new(client))
+    }
+
+    /// The cache of answers, with the task that removes expired ones.
+    fn answer_cache(
+        &self,
+        link: Option<&Arc<Link>>,
+    ) -> Result<Arc<AnswerCache>, InvalidEncryptionKey> {
+        let in_memory = CacheSettings { memory_bytes: self.capacity.cache };
+        let shared = link.cloned().zip(self.settings.storage.key()?);
+        let (clock, random) = (Arc::clone(&self.clock), Arc::clone(&self.random));
+        let cache = ResultCache::new(in_memory, shared, clock, random);
+        self.supervisor.spawn("result cache", cache.tidying());
+        Ok(Arc::new(cache))
+    }
+
+    /// The ledger, and the instance that holds its entries, with their tasks.
+    async fn ledger(&self, store: &Store) -> Result<(Arc<Instance>, Ledger), LedgerStoreError> {
+        let Self { settings, clock, random, metrics, supervisor, .. } = self;
+        let (settings, parts) =
+            (&settings.ledger, || (clock.clone(), random.clone(), metrics.clone()));
+        let (own_clock, chance, shown) = parts();
+        let lease = settings.lease();
+        let instance =
+            Instance::open(store.leases(), lease, own_clock, chance, shown, supervisor).await?;
+        let (own_clock, chance, shown) = parts();
+        let holder = Arc::clone(&instance);
+        let ledger =
+            Ledger::open(store.ledger(), holder, settings, own_clock, chance, shown, supervisor);
+        Ok((instance, ledger))
+    }
+
+    /// What admits and counts the calls of all use cases.
+    fn metering(&self, limiter: Arc<dyn RateLimiter>, ledger: Ledger) -> Metering {
+        let (clock, metrics) = (Arc::clone(&self.clock), Arc::clone(&self.metrics));
+        let admission = Admission::new(limiter, ledger, clock, Arc::clone(&metrics));
+        Metering::new(admission, metrics, self.tasks.clone())
+    }
+
+    /// The use case of the drop-in paths.
+    fn dropin(
+        &self,
+        catalog: &Arc<Catalog>,
+        metering: &Metering,
+        client: &Arc<Client>,
+    ) -> Arc<Dropin> {
+        Arc::new(Dropin::new(
+            Arc::clone(catalog),
+            metering.clone(),
+            Arc::clone(client),
+            Arc::clone(&self.metrics),
+            Arc::clone(&self.memory),
+        ))
+    }
+
+    /// The processes that read documents, with the task that ends idle ones.
+    fn workers(&self, limits: WorkerLimits) -> Arc<Workers> {
+        let (memory, metrics) = (Arc::clone(&self.memory), Arc::clone(&self.metrics));
+        let workers = Workers::new(limits, memory, metrics, self.tasks.clone());
+        self.supervisor.spawn("document workers", Workers::end_idle(Arc::downgrade(&workers)));
+        workers
+    }
+
+    /// The use cases of pages and fields. The heights of their text are raised by what audits teach.
+    async fn ocr(
+        &self,
+        store: &Store,
+        intake: Intake,
+        metering: Metering,
+        client: Arc<Client>,
+        scratch: Arc<Scratch>,
+    ) -> Arc<Ocr> {
+        let metrics = || Arc::clone(&self.metrics);
+        let factors = HeightFactors::open(store.heights(), metrics(), &self.supervisor).await;
+        let auditor = Auditor::new(Arc::clone(&factors), metrics(), Arc::clone(&self.random));
+        let (intake, clock) = (intake.raised_by(factors), Arc::clone(&self.clock));
+        Arc::new(Ocr::new(intake, metering, client, scratch, clock, auditor))
+    }
+
+    /// The use cases of pages and fields behind the cache.
+    fn caching(&self, ocr: &Arc<Ocr>, cache: Arc<AnswerCache>) -> Arc<CachingOcr> {
+        let Settings { answer_digest, server, .. } = self.settings;
+        let (ocr, memory) = (Arc::clone(ocr), Arc::clone(&self.memory));
+        Arc::new(CachingOcr::new(ocr, cache, memory, *answer_digest, server.request_timeout()))
+    }
+
+    /// The reader of budgets for the metrics, with its task.
+    fn budget_watch(
+        &self,
+        directory: &Arc<Directory>,
+        ledger: &Ledger,
+        catalog: &Arc<Catalog>,
+    ) -> Arc<BudgetWatch> {
+        let watch = Arc::new(BudgetWatch::new(
+            Arc::clone(directory),
+            ledger.clone(),
+            Arc::clone(catalog),
+            Arc::clone(&self.clock),
+            self.settings.metrics.max_tenants,
+        ));
+        self.supervisor.spawn("budget watch", Arc::clone(&watch).read_when_wanted());
+        watch
+    }
 }
 
 /// Logs what an operator should know of a service that starts. It comes after all steps that may fail, because a
@@ -521,42 +585,6 @@ fn tell(catalog: &Catalog, client: &Client, link: Option<&Link>) {
     if let Some(link) = link {
         link.log_if_away();
     }
-}
-
-/// The cache of answers, with the task that removes expired ones.
-fn answer_cache(
-    settings: &Settings,
-    capacity: Capacity,
-    link: Option<&Arc<Link>>,
-    clock: &Arc<dyn Clock>,
-    random: &Arc<dyn Random>,
-    supervisor: &Supervisor,
-) -> Result<Arc<AnswerCache>, InvalidEncryptionKey> {
-    let in_memory = CacheSettings { memory_bytes: capacity.cache };
-    let shared = link.cloned().zip(settings.storage.key()?);
-    let cache = ResultCache::new(in_memory, shared, Arc::clone(clock), Arc::clone(random));
-    supervisor.spawn("result cache", cache.tidying());
-    Ok(Arc::new(cache))
-}
-
-/// The limiter of requests and tokens a minute, which counts in this process or over a link to the Redis of the
-/// settings. The link is given back too, because the replicas share more than limits.
-async fn limiter(
-    settings: &Settings,
-    clock: &Arc<dyn Clock>,
-    metrics: &Metrics,
-    tasks: &TaskTracker,
-    supervisor: &Supervisor,
-) -> Result<(Arc<dyn RateLimiter>, Option<Arc<Link>>), BuildError> {
-    let (shared, clock, tasks) = (&settings.redis, Arc::clone(clock), tasks.clone());
-    if !shared.is_configured() {
-        return Ok((Arc::new(LocalRateLimiter::new(clock)), None));
-    }
-    let up = metrics.redis_up()?;
-    let link = Link::connect(shared, RedisRateLimiter::probe, up, supervisor).await?;
-    let link = Arc::new(link);
-    let limiter = RedisRateLimiter::new(Arc::clone(&link), TimeSource::Server, clock, tasks);
-    Ok((Arc::new(limiter), Some(link)))
 }
 
 /// The models that can be called, from the settings of models and of endpoints.
