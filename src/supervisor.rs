@@ -1,9 +1,9 @@
 //! Tasks that must run as long as the process.
 //!
-//! An example is the ledger's writer: without it every request is refused, and nothing else in the process would notice.
-//! A supervised task that ends, by a panic or by itself, is logged with its name and makes the process not ready. The
-//! server then drains, and the process ends with an error, so that its manager restarts it. The task itself is not
-//! restarted: its state was lost with the panic, and a new process reads the true state from the database.
+//! An example is the ledger's writer: without it every request is refused, and nothing else in the process would
+//! notice. A supervised task that ends, by a panic or by itself, is logged with its name and makes the process not
+//! ready. The server then drains, and the process ends with an error, so that its manager restarts it. The task itself
+//! is not restarted: its state was lost with the panic, and a new process reads the true state from the database.
 //!
 //! Tasks of single requests are not supervised: each reports a panic to its own caller.
 

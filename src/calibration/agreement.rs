@@ -2,13 +2,14 @@
 //!
 //! The measure is a recall of character n-grams: the share of the reference's runs of four letters or digits that the
 //! other text has, too. It ignores case, punctuation and spaces. It hardly depends on the order of lines, which two
-//! readings of a table or of columns may differ in: runs of the reference end with their line. The other text is taken as
-//! one line, so it does not matter where it breaks lines.
+//! readings of a table or of columns may differ in: runs of the reference end with their line. The other text is taken
+//! as one line, so it does not matter where it breaks lines.
 //!
-//! A line of fewer letters and digits, such as a page number, is one run of what it has. In a long text such a run is easily
-//! found at another place, so it tells most on a page with little text.
+//! A line of fewer letters and digits, such as a page number, is one run of what it has. In a long text such a run is
+//! easily found at another place, so it tells most on a page with little text.
 //!
-//! One misread character breaks up to four runs, so a text of a few runs says little: its weight is a tenth for each run.
+//! One misread character breaks up to four runs, so a text of a few runs says little: its weight is a tenth for each
+//! run.
 //!
 //! Only lost text counts. Text that the smaller picture adds, such as a hallucinated line, is not measured.
 

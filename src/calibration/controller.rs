@@ -1,17 +1,17 @@
 //! The controller: how an audit changes the factor of a tenant.
 //!
-//! An integral controller on a logarithmic scale: each audit multiplies the factor by `exp(gain * (aim - agreement))`. The
-//! factor rests where the mean of `aim - agreement` is zero, that is, where the mean agreement is the aim. So no single
-//! page must reach the aim, the noise of single readings averages out, and nothing needs to be known of how the agreement
-//! depends on the height, except that it does not fall when the height rises.
+//! An integral controller on a logarithmic scale: each audit multiplies the factor by `exp(gain * (aim - agreement))`.
+//! The factor rests where the mean of `aim - agreement` is zero, that is, where the mean agreement is the aim. So no
+//! single page must reach the aim, the noise of single readings averages out, and nothing needs to be known of how the
+//! agreement depends on the height, except that it does not fall when the height rises.
 //!
-//! Full agreement lowers the factor by a fiftieth; the gain follows from that and the aim. A rise is bounded to a quarter,
-//! so that one bad audit, such as an answer that broke off, has a bounded effect. It makes the mean a little lower than
-//! the aim where some audits agree by far less.
+//! Full agreement lowers the factor by a fiftieth; the gain follows from that and the aim. A rise is bounded to a
+//! quarter, so that one bad audit, such as an answer that broke off, has a bounded effect. It makes the mean a little
+//! lower than the aim where some audits agree by far less.
 //!
-//! The step of a text of a few runs is a part of that, on the same scale: its weight. So what rests at the aim is the mean
-//! that counts each audit by its weight, and one digit that is read otherwise on a page with hardly any text raises the
-//! factor by 2.3 % at most.
+//! The step of a text of a few runs is a part of that, on the same scale: its weight. So what rests at the aim is the
+//! mean that counts each audit by its weight, and one digit that is read otherwise on a page with hardly any text
+//! raises the factor by 2.3 % at most.
 
 use super::agreement::{Agreement, Weight};
 use crate::units::Share;
@@ -33,8 +33,8 @@ impl HeightFactor {
     /// The height as it is in the settings.
     pub const ONE: Self = Self(1000);
 
-    /// The largest factor. With it, a height of 16 pixels becomes 64: text of that size is legible to any reader, so what
-    /// still disagrees has other reasons.
+    /// The largest factor. With it, a height of 16 pixels becomes 64: text of that size is legible to any reader, so
+    /// what still disagrees has other reasons.
     pub const MOST: Self = Self(4000);
 
     /// The factor of so many thousandths, or the nearest that there is.
@@ -199,8 +199,8 @@ mod tests {
     }
 
     /// A reader that agrees with itself by a noisy and monotone function of the height that text keeps: nothing at a
-    /// third of `needed`, about the aim at `needed`, all at twice as much. One reading in fifty breaks off. A share of the
-    /// pages has one to nine runs, each of which is found or not.
+    /// third of `needed`, about the aim at `needed`, all at twice as much. One reading in fifty breaks off. A share of
+    /// the pages has one to nine runs, each of which is found or not.
     struct Reader {
         chance: SeededRandom,
         /// Pixels.
@@ -235,8 +235,9 @@ mod tests {
         }
     }
 
-    /// The mean agreement by weight and the mean factor of the last half of `audits`, from `start` on. Each step is computed from
-    /// the document's agreement at a factor that is `lag` audits old, as replicas read it, and applied to the present one.
+    /// The mean agreement by weight and the mean factor of the last half of `audits`, from `start` on. Each step is
+    /// computed from the document's agreement at a factor that is `lag` audits old, as replicas read it, and applied to
+    /// the present one.
     fn simulated(
         reader: &Reader,
         aim: f64,

@@ -1,8 +1,8 @@
 //! Calibrates, for each tenant, how large text must stay, by readings of the tenant's own documents.
 //!
 //! The pixels of a page are chosen so that its text keeps a height that a reader needs. That height was found on other
-//! documents, and possibly with another reader. So a share of the pages is read a second time at the cap, an *audit*. The
-//! [`agreement`] of the two texts goes into a [`controller`], which raises the height of the tenant by a factor, or
+//! documents, and possibly with another reader. So a share of the pages is read a second time at the cap, an *audit*.
+//! The [`agreement`] of the two texts goes into a [`controller`], which raises the height of the tenant by a factor, or
 //! lowers it again. [`heights`] holds the factors of all tenants.
 //!
 //! The replicas share the factors through the database. An audit multiplies the factor there by a step, and products do

@@ -7,8 +7,8 @@
 //! Work for a request that is already here may wait for room instead ([`ByteAccount::hold_until`]). Those who wait are
 //! served in their order. The first of them has a claim: uploads, and others who want memory for a worker, leave it the
 //! room that it needs. Otherwise a stream of small uploads would take each byte before the waiting one has enough of
-//! them. Answers of calls pass the claim ([`ByteAccount::begin_answer`]): a call ends without waiting for anybody,
-//! and what its page holds is freed then. If calls had to leave room as well, they would wait for the one that waits for
+//! them. Answers of calls pass the claim ([`ByteAccount::begin_answer`]): a call ends without waiting for anybody, and
+//! what its page holds is freed then. If calls had to leave room as well, they would wait for the one that waits for
 //! their pages.
 
 use std::fmt::Debug;
@@ -290,8 +290,8 @@ impl HeldBytes {
         Ok(())
     }
 
-    /// Takes `more` bytes even if that exceeds the limit, for a result that is paid for. Only for bytes that count against
-    /// no tenant.
+    /// Takes `more` bytes even if that exceeds the limit, for a result that is paid for. Only for bytes that count
+    /// against no tenant.
     pub fn take_beyond(&self, more: u64) {
         let mut taken = self.account.hold_beyond(more);
         self.bytes.fetch_add(std::mem::take(taken.bytes.get_mut()), Ordering::Relaxed);

@@ -1,10 +1,10 @@
 //! Limits of the work in flight, so that memory suffices under any load.
 //!
 //! A process that is killed for lack of memory loses all its work in progress, so the limits are derived from the
-//! memory that it may use (`memory`), without that of answers that are kept (`cache`). Half of it is for uploads, a quarter for the buffers of connections, an eighth
-//! for the other memory of requests, and the last eighth for the process itself. Each limit is enforced where the
-//! memory is taken: bytes by `account`, requests by a semaphore, connections by `places`. `share` limits a single
-//! tenant.
+//! memory that it may use (`memory`), without that of answers that are kept (`cache`). Half of it is for uploads, a
+//! quarter for the buffers of connections, an eighth for the other memory of requests, and the last eighth for the
+//! process itself. Each limit is enforced where the memory is taken: bytes by `account`, requests by a semaphore,
+//! connections by `places`. `share` limits a single tenant.
 
 pub mod account;
 pub mod memory;

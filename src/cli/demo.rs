@@ -106,8 +106,8 @@ pub(super) async fn run(arguments: DemoArgs) -> Result<ExitCode, Failure> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// The default settings, with the emulator as upstream. The machine's own configuration is ignored, so that the demo can
-/// neither spend money nor fail because of it.
+/// The default settings, with the emulator as upstream. The machine's own configuration is ignored, so that the demo
+/// can neither spend money nor fail because of it.
 fn settings(upstream: String, database: String) -> Result<Settings, Failure> {
     let environment = HashMap::from([
         ("OCR_GATEWAY__UPSTREAM__BASE_URL".to_owned(), upstream),

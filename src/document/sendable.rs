@@ -6,8 +6,8 @@ use crate::pixels::encode::{Encoding, encode};
 use crate::pixels::raster::Raster;
 use crate::quote::limits::LARGEST_FILE;
 
-/// The qualities of JPEG that are tried until a picture is small enough to be sent. At the last one, small text begins to
-/// suffer.
+/// The qualities of JPEG that are tried until a picture is small enough to be sent. At the last one, small text begins
+/// to suffer.
 const QUALITIES: [u8; 3] = [90, 75, 50];
 
 /// The picture as a file of at most [`LARGEST_FILE`] bytes. It keeps its size, because its size was quoted.

@@ -13,8 +13,8 @@ use crate::quote::limits::LARGEST_FILE;
 /// The most workers that `"auto"` gives. The rest of the service needs processors, too.
 const MOST_AUTO_WORKERS: u64 = 4;
 
-/// The least and the most memory of a worker that `"auto"` gives. A page of 8 million pixels takes 60 MB to draw, and more
-/// with pictures on it.
+/// The least and the most memory of a worker that `"auto"` gives. A page of 8 million pixels takes 60 MB to draw, and
+/// more with pictures on it.
 const LEAST_MEMORY: u64 = 128 << 20;
 const MOST_AUTO_MEMORY: u64 = 512 << 20;
 

@@ -2,16 +2,16 @@
 //!
 //! A page *leases* a worker: it waits for one of so many places, in turns with the pages of other tenants, then for the
 //! memory that the worker may take, in the order of arrival. Processes are started when they are needed, used again,
-//! and ended after a minute without work. A document stays open in the workers that read it, so that its next pages find
-//! it there, and its memory stays held.
+//! and ended after a minute without work. A document stays open in the workers that read it, so that its next pages
+//! find it there, and its memory stays held.
 //!
 //! The pool cannot deadlock, because what a page waits for is always freed:
 //!
 //! - Idle workers forget their documents when memory is short.
-//! - A page that waits for memory holds a place and its part of the document's file. The files of all documents together
-//!   leave room for a worker and for a drawn page; a document that does not is refused.
-//! - A drawn page holds memory until its call has ended. Its call takes room for the answer, and does not leave that room
-//!   to a page that waits (`capacity::account`).
+//! - A page that waits for memory holds a place and its part of the document's file. The files of all documents
+//!   together leave room for a worker and for a drawn page; a document that does not is refused.
+//! - A drawn page holds memory until its call has ended. Its call takes room for the answer, and does not leave that
+//!   room to a page that waits (`capacity::account`).
 //!
 //! A worker whose caller leaves in the middle of a step is killed. The limits bound what a step costs, but an abandoned
 //! step would keep others waiting until its end. A new process is ready in some milliseconds.
@@ -44,8 +44,8 @@ use crate::legibility::{Legibility, TextHeight};
 use crate::quote::limits::LARGEST_FILE;
 use crate::telemetry::metrics::{Counted, Metrics, WorkerEnd};
 
-/// Bytes that each page holds for its call beside its picture, and for its result: as many as a request is given for one
-/// call.
+/// Bytes that each page holds for its call beside its picture, and for its result: as many as a request is given for
+/// one call.
 pub const PAGE_BYTES: u64 = 256 * 1024;
 
 /// How long a process may be idle before it is ended.

@@ -37,9 +37,9 @@ impl Schema {
     /// the next page. List elements without a value are dropped, because only properties may become null. This also
     /// removes an empty row that the model copied from the template.
     ///
-    /// Takes up to some tens of milliseconds for the heaviest patterns, and as long as parsing takes for each answer, so
-    /// a server must not call it on the reactor thread. Uses up to [`merging_bytes`](super::schema::merging_bytes) of
-    /// memory while it runs.
+    /// Takes up to some tens of milliseconds for the heaviest patterns, and as long as parsing takes for each answer,
+    /// so a server must not call it on the reactor thread. Uses up to [`merging_bytes`](super::schema::merging_bytes)
+    /// of memory while it runs.
     pub fn fill_pages(&self, mut answers: Vec<PageAnswer>) -> Extraction {
         answers.sort_by_key(|answer| answer.page);
         let (mut warnings, mut conflicts, mut listed) = (Vec::new(), Vec::new(), 0);

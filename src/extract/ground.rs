@@ -33,8 +33,8 @@ use super::phrases::{Phrases, Reader};
 use super::text_token::{TextToken, TokenKind, is_unspaced, tokens};
 use super::{Extraction, Grounded, date};
 
-/// The most groups of tokens of one page that are read as a date or a time. Each takes some microseconds. A page of print
-/// has about a thousand words, so only a made-up text has more groups that might be a wanted date.
+/// The most groups of tokens of one page that are read as a date or a time. Each takes some microseconds. A page of
+/// print has about a thousand words, so only a made-up text has more groups that might be a wanted date.
 const MOST_READINGS: u32 = 10_000;
 
 /// The most lines of the text, without a place on the page, that are skipped to find the next line that has one.
@@ -108,9 +108,9 @@ impl Extraction {
     }
 }
 
-/// The places of lines in a text, in bytes: each is a whole line of the text, because a part of another line may have the
-/// same words. They follow each other, perhaps with up to [`MOST_SKIPPED`] other lines between two. A line that is not
-/// found takes no place.
+/// The places of lines in a text, in bytes: each is a whole line of the text, because a part of another line may have
+/// the same words. They follow each other, perhaps with up to [`MOST_SKIPPED`] other lines between two. A line that is
+/// not found takes no place.
 fn ranges_of(text: &str, lines: &[&str]) -> Vec<Range<usize>> {
     let mut end = 0;
     let written: Vec<Range<usize>> = text
@@ -380,8 +380,8 @@ struct Reading {
     is_rate: bool,
 }
 
-/// The ways to read a number of the text: with the currency, the brackets and the signs around it. None if the number may
-/// have a minus that belongs to something else.
+/// The ways to read a number of the text: with the currency, the brackets and the signs around it. None if the number
+/// may have a minus that belongs to something else.
 fn readings(text: &str, range: &Range<usize>) -> Vec<Reading> {
     let token = &text[range.clone()];
     let sides = prefix(&text[..range.start]).zip(suffix(&text[range.end..]));
@@ -407,9 +407,9 @@ const fn is_blank(character: char) -> bool {
     character.is_whitespace() && character != '\n'
 }
 
-/// What belongs to a number at the end of the text before it: a currency, a bracket and a sign, also with blanks between.
-/// None if a sign may belong to the number or to something else: a minus with blanks behind it is one only where a
-/// line begins.
+/// What belongs to a number at the end of the text before it: a currency, a bracket and a sign, also with blanks
+/// between. None if a sign may belong to the number or to something else: a minus with blanks behind it is one only
+/// where a line begins.
 fn prefix(before: &str) -> Option<&str> {
     let (mut rest, mut has_word) = (before, false);
     for _ in 0..MOST_AFFIXES {
@@ -657,8 +657,8 @@ fn is_filler(word: &str) -> bool {
     matches!(word, "年" | "月" | "日" | "년" | "월" | "일" | "of" | "OF" | "Of")
 }
 
-/// Whether three parts without words between them are a date: one names a month, one is a year of four digits, or the same
-/// sign stands between them. `1, 2, 13` is a row of numbers.
+/// Whether three parts without words between them are a date: one names a month, one is a year of four digits, or the
+/// same sign stands between them. `1, 2, 13` is a row of numbers.
 fn is_no_row_of_numbers(parts: &[String], signs: &[&str]) -> bool {
     let is_long =
         |part: &String| part.len() == 4 || !part.starts_with(|c: char| c.is_ascii_digit());
@@ -667,7 +667,8 @@ fn is_no_row_of_numbers(parts: &[String], signs: &[&str]) -> bool {
         || signs.iter().all(is_sign) && signs.windows(2).all(|pair| pair[0] == pair[1])
 }
 
-/// Whether the text ends in the name of a Japanese era or of that of the Republic of China, which count their own years.
+/// Whether the text ends in the name of a Japanese era or of that of the Republic of China, which count their own
+/// years.
 fn is_in_another_era(before: &str) -> bool {
     const ERAS: [&str; 9] = ["明治", "大正", "昭和", "平成", "令和", "民國", "民国", "㍻", "㋿"];
     let before = before.trim_end();

@@ -4,8 +4,8 @@
 //! module makes such an answer safe to compute with. It reads the [schema](schema::Schema) and rejects one that it
 //! cannot guarantee. It reads the [answer](answer::parse_answer) without guessing the meaning of a broken one.
 //! [`Schema::fill_pages`](schema::Schema::fill_pages) converts strings to numbers and dates, and merges the answers for
-//! the pages of a document. A value that cannot be converted becomes null and gets an error code, because a wrong number
-//! in somebody's books costs more than a missing one.
+//! the pages of a document. A value that cannot be converted becomes null and gets an error code, because a wrong
+//! number in somebody's books costs more than a missing one.
 //!
 //! The module is pure: it uses no HTTP, no model and no clock. The size of the schema and of the answer bounds the cost
 //! of a call.
@@ -214,8 +214,8 @@ pub enum ExtractionWarning {
         /// The page whose value was kept, and those with another value, in their order.
         pages: Vec<u32>,
     },
-    /// The document has none of the fields: the page is blank, or it is not of the kind that the schema describes. A value
-    /// that was found and then refused by a rule counts as found.
+    /// The document has none of the fields: the page is blank, or it is not of the kind that the schema describes. A
+    /// value that was found and then refused by a rule counts as found.
     NothingFound,
     /// The caller sent an example in place of a schema. Each field got the type of its value.
     SchemaFromExample,

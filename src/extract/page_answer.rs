@@ -1,7 +1,7 @@
 //! The model's answer for one page of a document, kept until all pages are read.
 //!
-//! Between the two, up to a hundred answers wait for the last page. A tree takes many times the memory of its text, so an
-//! answer waits as compact JSON, and its length is what it takes.
+//! Between the two, up to a hundred answers wait for the last page. A tree takes many times the memory of its text, so
+//! an answer waits as compact JSON, and its length is what it takes.
 
 use crate::json::{self, Spelling, Tree};
 

@@ -7,17 +7,17 @@
 //! - [`SumRule::ItemsSum`]: the amounts of all lines are the subtotal, or the total if there is no subtotal.
 //! - [`SumRule::Total`]: subtotal, tax, charges and discounts are the total.
 //!
-//! Receipts differ in whether prices include the tax, and in whether the subtotal is the one before or after discounts. A
-//! sum holds if it is right in one of these readings, and the check says in which. If it is right in none, the check has
-//! the numbers of the plain one.
+//! Receipts differ in whether prices include the tax, and in whether the subtotal is the one before or after discounts.
+//! A sum holds if it is right in one of these readings, and the check says in which. If it is right in none, the check
+//! has the numbers of the plain one.
 //!
-//! A sum is called wrong only if that is certain. Nothing is said of a sum that is right in no reading if the schema has no
-//! member that may explain the difference, such as a tax, or if another number of the document does. Lines are not summed
-//! if a page, an element or the end of a list is missing, or if they may be those of several documents.
+//! A sum is called wrong only if that is certain. Nothing is said of a sum that is right in no reading if the schema
+//! has no member that may explain the difference, such as a tax, or if another number of the document does. Lines are
+//! not summed if a page, an element or the end of a list is missing, or if they may be those of several documents.
 //!
-//! The arithmetic is exact. If all parts and the sum have the same number of decimals, nothing is rounded, and they must
-//! be equal. Otherwise they may differ by one unit of the sum's last digit. The product of a line may differ by half a unit
-//! of the amount's last digit.
+//! The arithmetic is exact. If all parts and the sum have the same number of decimals, nothing is rounded, and they
+//! must be equal. Otherwise they may differ by one unit of the sum's last digit. The product of a line may differ by
+//! half a unit of the amount's last digit.
 
 use std::collections::{HashMap, HashSet};
 
@@ -238,8 +238,8 @@ impl Document<'_> {
         }
     }
 
-    /// The amount at a place, if it was found in the text and no page has another one there. The model's text has the zeros at its end, which say how
-    /// precise it is. A rate of tax or of a discount is no amount.
+    /// The amount at a place, if it was found in the text and no page has another one there. The model's text has the
+    /// zeros at its end, which say how precise it is. A rate of tax or of a discount is no amount.
     fn part(&self, value: &Value, pointer: String) -> Option<Part> {
         let origin = self.origins.get(pointer.as_str())?;
         if !matches!(origin.grounded, Some(Grounded::Exact | Grounded::Normalised)) {
@@ -349,8 +349,8 @@ impl Line {
     }
 }
 
-/// Whether the amounts of all lines are the subtotal, or the total. A total may have taxes that the schema does not ask for,
-/// so that its lines can be right and not wrong.
+/// Whether the amounts of all lines are the subtotal, or the total. A total may have taxes that the schema does not ask
+/// for, so that its lines can be right and not wrong.
 fn items_sum(amounts: &[Part], sums: &Sums) -> Option<SumCheck> {
     let parts: Vec<&Part> = amounts.iter().collect();
     match (sums.only(Role::Subtotal), sums.only(Role::Total)) {

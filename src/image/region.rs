@@ -37,8 +37,8 @@ impl Region {
             && self.bottom <= size.height
     }
 
-    /// The smallest region that shows the same in a copy of the picture of size `to`. `from` is the size of the picture,
-    /// which has the region.
+    /// The smallest region that shows the same in a copy of the picture of size `to`. `from` is the size of the
+    /// picture, which has the region.
     #[must_use]
     pub fn scaled(self, from: Size, to: Size) -> Self {
         let scaled = |(start, end): (u32, u32), from: u32, to: u32| {

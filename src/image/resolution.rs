@@ -21,8 +21,8 @@ const UNIT: u16 = 296;
 /// The most chunks of a PNG before its resolution.
 const MAX_CHUNKS: usize = 64;
 
-/// The resolution that a file of this format states. Of a TIFF, that of the first page. EXIF is not asked: cameras write
-/// 72 there, which means nothing.
+/// The resolution that a file of this format states. Of a TIFF, that of the first page. EXIF is not asked: cameras
+/// write 72 there, which means nothing.
 pub(crate) fn of(file: &[u8], format: Format) -> Option<Resolution> {
     match format {
         Format::Jpeg => of_jfif(file),

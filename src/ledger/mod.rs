@@ -168,8 +168,8 @@ impl Ledger {
         }
     }
 
-    /// Counts a call that was not necessary, at no tokens and no cost. Nobody waits for it. It is left out if the queue is
-    /// full, which it is only during an outage of the database.
+    /// Counts a call that was not necessary, at no tokens and no cost. Nobody waits for it. It is left out if the queue
+    /// is full, which it is only during an outage of the database.
     pub fn note(&self, charge: Charge) {
         let Ok(room) = Arc::clone(&self.room).try_acquire_owned() else { return };
         let Context { clock, random, instance, .. } = &*self.context;

@@ -56,8 +56,8 @@ pub struct Meter {
     _page: Option<PageHold>,
 }
 
-/// Writes the log line of a request's streams when it is dropped, after the last of their calls. The line of the request was
-/// written with its head, before its cost was known, and the caller may have left.
+/// Writes the log line of a request's streams when it is dropped, after the last of their calls. The line of the
+/// request was written with its head, before its cost was known, and the caller may have left.
 #[derive(Debug)]
 pub struct StreamLog {
     tab: Tab,
@@ -170,8 +170,8 @@ impl Metering {
         self.metrics.page(context.tenant.name.as_str(), source);
     }
 
-    /// Counts a request that is answered as an equal one, with so many pages. `tokens` are the image tokens that the equal
-    /// one spent.
+    /// Counts a request that is answered as an equal one, with so many pages. `tokens` are the image tokens that the
+    /// equal one spent.
     pub fn reused(&self, context: &RequestContext, model: &Model, pages: usize, tokens: Tokens) {
         self.admission.note(&context.tenant, model, &context.tab);
         self.spared(context, Saving::Cache, tokens);

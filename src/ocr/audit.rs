@@ -1,13 +1,13 @@
 //! Audits: a share of the pages with chosen pixels is read a second time at the cap, and the two texts are compared.
 //!
 //! The comparison proves on the tenant's own documents and by the real model that the chosen pixels suffice, and
-//! calibrates how large text must stay ([`calibration`](crate::calibration)). The second call is metered like any other, so
-//! it never exceeds a budget; where one has no room, the audit is skipped. The caller does not wait for it, and it is not
-//! in the usage of the answer.
+//! calibrates how large text must stay ([`calibration`](crate::calibration)). The second call is metered like any
+//! other, so it never exceeds a budget; where one has no room, the audit is skipped. The caller does not wait for it,
+//! and it is not in the usage of the answer.
 //!
-//! What is compared is what is delivered: the text, or the values of the fields. If an answer in doubt was read again, the
-//! two texts are there already. A page that was taken for blank is read in the same way. If it has text, that is counted,
-//! and changes no height, because the height does not decide what is blank.
+//! What is compared is what is delivered: the text, or the values of the fields. If an answer in doubt was read again,
+//! the two texts are there already. A page that was taken for blank is read in the same way. If it has text, that is
+//! counted, and changes no height, because the height does not decide what is blank.
 
 use std::sync::Arc;
 
@@ -152,8 +152,8 @@ impl Auditor {
 
     /// Lowers the factor that alone keeps a page at the cap, in the background.
     ///
-    /// Two readings of one picture agree, so its `text` agrees with itself, and no call is made. Without this, a factor at
-    /// which no page is sent with fewer pixels would never be lowered, because only such pages are compared.
+    /// Two readings of one picture agree, so its `text` agrees with itself, and no call is made. Without this, a factor
+    /// at which no page is sent with fewer pixels would never be lowered, because only such pages are compared.
     pub(super) fn held_at_the_cap(self: &Arc<Self>, tenant: Arc<Tenant>, text: String) {
         let own = Arc::clone(self);
         self.begin(&Arc::clone(&tenant), async move {

@@ -1,10 +1,10 @@
 //! Answers equal requests once: from the cache, or together with one that is under way.
 //!
-//! [`CachingOcr`] stands in front of [`Ocr`]. A tenant without a `cache_ttl` passes through. Otherwise the requests with
-//! one [`fingerprint`] have seats in a flight ([`flight`](crate::result_cache::flight)).
-//! The one that leads looks into the cache, and reads the file if nothing is there. What it reads is kept if it is
-//! whole. All who wait get it without paying. A failure is theirs too only if it is about the file. Otherwise the next of
-//! them leads, within its own deadline.
+//! [`CachingOcr`] stands in front of [`Ocr`]. A tenant without a `cache_ttl` passes through. Otherwise the requests
+//! with one [`fingerprint`] have seats in a flight ([`flight`](crate::result_cache::flight)). The one that leads looks
+//! into the cache, and reads the file if nothing is there. What it reads is kept if it is whole. All who wait get it
+//! without paying. A failure is theirs too only if it is about the file. Otherwise the next of them leads, within its
+//! own deadline.
 //!
 //! A request that is answered in this way has passed the key, the requests a minute and the concurrency of its tenant.
 //! It is not admitted to spend, because it spends nothing.
@@ -144,7 +144,7 @@ struct EntryPlace {
     ttl: Duration,
 }
 
-/// The leader's duty to publish the outcome of its work.
+/// What a leader needs to publish the outcome of its work.
 struct Publisher {
     cache: Arc<AnswerCache>,
     lead: Lead<Outcome, SpareFile>,
@@ -350,8 +350,8 @@ impl CachingOcr {
         }
     }
 
-    /// Reads the file for all who wait, on a task that goes on after the request's own time. The request itself then gets
-    /// what is read so far.
+    /// Reads the file for all who wait, on a task that goes on after the request's own time. The request itself then
+    /// gets what is read so far.
     async fn read_for_all<A, W>(
         &self,
         participant: Participant,
@@ -482,8 +482,8 @@ impl Partial for ExtractAnswer {
     }
 }
 
-/// Waits until a request must be answered whose work goes on for others: with what is read, while there is time to answer,
-/// or with an error at its deadline.
+/// Waits until a request must be answered whose work goes on for others: with what is read, while there is time to
+/// answer, or with an error at its deadline.
 async fn end_of_time(progress: &Progress, deadline: Instant) {
     progress.is_for_others.cancelled().await;
     let to_answer = deadline.checked_sub(TIME_TO_ANSWER).unwrap_or(deadline);
@@ -494,8 +494,8 @@ async fn end_of_time(progress: &Progress, deadline: Instant) {
 }
 
 impl Publisher {
-    /// Awaits `reading`. Keeps its answer if that is whole, and gives the answer or the failure to those who wait if it is
-    /// theirs too.
+    /// Awaits `reading`. Keeps its answer if that is whole, and gives the answer or the failure to those who wait if it
+    /// is theirs too.
     async fn publish<A: Reusable>(
         self,
         reading: impl Future<Output = Result<A, OcrError>>,

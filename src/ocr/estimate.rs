@@ -19,8 +19,8 @@ use crate::units::Usage;
 ///
 /// # Errors
 ///
-/// [`OcrError`] for each reason to refuse the request before it is sent, except exhausted limits and budgets. If no page
-/// can be sent, the error of the first.
+/// [`OcrError`] for each reason to refuse the request before it is sent, except exhausted limits and budgets. If no
+/// page can be sent, the error of the first.
 pub async fn estimate(intake: &Intake, request: &OcrRequest) -> Result<Estimate, OcrError> {
     let mut request = request.clone();
     let deadline = request.context.deadline;

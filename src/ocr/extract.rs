@@ -103,8 +103,8 @@ impl Ocr {
         Ok(fields::grounded(scratch, extraction, pages, request.options.detail).await?)
     }
 
-    /// Reads the pages again whose fields are in doubt. Returns the fields with their new answers, if these have no more
-    /// doubts; `document` then has the new pages.
+    /// Reads the pages again whose fields are in doubt. Returns the fields with their new answers, if these have no
+    /// more doubts; `document` then has the new pages.
     async fn escalate(
         &self,
         request: &OcrRequest,

@@ -258,7 +258,8 @@ impl Arrival<'_> {
         self.picture_as_it_came(header, quote, patch, chooses).await
     }
 
-    /// A picture that is sent as it came. It is also a document, if its pixels are chosen or a searchable PDF is asked for.
+    /// A picture that is sent as it came. It is also a document, if its pixels are chosen or a searchable PDF is asked
+    /// for.
     async fn picture_as_it_came(
         self,
         header: ImageHeader,
@@ -281,8 +282,8 @@ impl Arrival<'_> {
         Ok(Job { model, document: facts, pages: Pages::Picture(Box::new(picture)), draft })
     }
 
-    /// Quotes a picture. If its pixels are chosen, it may be above the cap of a tenant that rejects: it is refused later,
-    /// unless fewer are chosen.
+    /// Quotes a picture. If its pixels are chosen, it may be above the cap of a tenant that rejects: it is refused
+    /// later, unless fewer are chosen.
     fn quote(&self, header: &ImageHeader, chooses: bool) -> Result<Quote, QuoteError> {
         let terms = self.request.terms(&self.model);
         match quote::quote(&terms, header.upright()) {

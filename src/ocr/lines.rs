@@ -63,8 +63,8 @@ pub(super) fn text(words: &[Word]) -> String {
     words.iter().map(|word| word.text.as_str()).collect::<Vec<_>>().join("\n")
 }
 
-/// The place of some lines together: that of the only one, or the upright box around all. Both members are null if there
-/// is none.
+/// The place of some lines together: that of the only one, or the upright box around all. Both members are null if
+/// there is none.
 pub(super) fn place_of(lines: &[TextLine]) -> FieldPlace {
     let around = match lines {
         [TextLine { bbox, polygon, .. }] => Some((*bbox, *polygon)),

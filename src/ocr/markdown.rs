@@ -1,11 +1,11 @@
 //! The Markdown of a whole document, joined from that of its pages.
 //!
 //! A comment with the number of each page stands before its text, and a page that failed leaves one with the code of
-//! its error, so that a gap is never silent. The texts themselves are joined as they are, with these exceptions: a table
-//! that certainly goes on over a page break becomes one table (`table`); code and comments that are open at the end of a
-//! page are closed, because they would take in the next page's comment; and a comment of a page's own that looks like
-//! one of these has its first character escaped. Lines that all pages begin or end with are reported and left in
-//! (`repeated`).
+//! its error, so that a gap is never silent. The texts themselves are joined as they are, with these exceptions: a
+//! table that certainly goes on over a page break becomes one table (`table`); code and comments that are open at the
+//! end of a page are closed, because they would take in the next page's comment; and a comment of a page's own that
+//! looks like one of these has its first character escaped. Lines that all pages begin or end with are reported and
+//! left in (`repeated`).
 
 pub mod repeated;
 

@@ -1,11 +1,11 @@
 //! The main use cases: read the text or the fields of an image or a document.
 //!
 //! [`Ocr::recognize`] and [`Ocr::extract`] have the same steps: take the file in, list its pages, and for each page
-//! plan, quote, draw and make its calls of `metering`; then answer. [`Ocr::estimate`] stops after the quotes, so it gives
-//! exactly the quotes of the other two. This module depends on neither HTTP nor SQL.
+//! plan, quote, draw and make its calls of `metering`; then answer. [`Ocr::estimate`] stops after the quotes, so it
+//! gives exactly the quotes of the other two. This module depends on neither HTTP nor SQL.
 //!
-//! - `intake`: finds the model, sees what the file is, and lists its pages. A picture that DashScope takes as it is goes
-//!   the direct way.
+//! - `intake`: finds the model, sees what the file is, and lists its pages. A picture that DashScope takes as it is
+//!   goes the direct way.
 //! - `sheet`: makes a page ready to be sent.
 //! - `reading`: reads pages side by side, each by metered calls, and again where an answer is in doubt.
 //! - `doubt`: what shows in an answer that it may be wrong.
@@ -264,8 +264,8 @@ impl Ocr {
 
     /// The time until which the pages of a request with this deadline may be read, if others may wait for its answer.
     ///
-    /// A call that is cut is paid at its bound and answers nobody. At its own deadline the caller gets what is read by then.
-    /// If it leaves no time for a call, its deadline stays.
+    /// A call that is cut is paid at its bound and answers nobody. At its own deadline the caller gets what is read by
+    /// then. If it leaves no time for a call, its deadline stays.
     fn time_of_others(
         &self,
         deadline: Instant,

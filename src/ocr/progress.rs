@@ -1,4 +1,5 @@
-//! What is read so far for a request whose work may go on after its caller's deadline, because others wait for the same.
+//! What is read so far for a request whose work may go on after its caller's deadline, because others wait for the
+//! same.
 //!
 //! The caller then gets what is read by its own deadline, and the others get the whole.
 

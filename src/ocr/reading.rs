@@ -7,7 +7,8 @@
 //!
 //! The text of a page is read by one call. Its fields are read by one or two, because the first answer may not be
 //! parseable. A text that is asked for beside the fields is read after them, from the same drawn picture, unless it is
-//! taken from the page itself. If it cannot be read, the page has its fields alone, or fails if the text is what matters.
+//! taken from the page itself. If it cannot be read, the page has its fields alone, or fails if the text is what
+//! matters.
 
 mod barrier;
 mod calls;
@@ -480,8 +481,8 @@ impl Pass<'_> {
         }
     }
 
-    /// Grows `memory` to `bytes`, beyond the limit if there is no room in time: a result that is paid for is delivered in
-    /// any case, and freed soon.
+    /// Grows `memory` to `bytes`, beyond the limit if there is no room in time: a result that is paid for is delivered
+    /// in any case, and freed soon.
     async fn hold(&self, memory: &HeldBytes, bytes: u64) {
         let more = bytes.saturating_sub(memory.bytes());
         if more > 0 {
@@ -492,8 +493,8 @@ impl Pass<'_> {
 
     /// Whether the caller still waits for a page that was not sent yet.
     ///
-    /// A caller that has closed its side may have left or may only have closed its sending side. A page of several is not
-    /// sent for it, because hundreds more may follow.
+    /// A caller that has closed its side may have left or may only have closed its sending side. A page of several is
+    /// not sent for it, because hundreds more may follow.
     fn check_is_awaited(&self) -> Result<(), OcrError> {
         let watch = &self.preparation.request.context.watch;
         if self.is_one_of_several && watch.may_have_left.is_noted() {

@@ -84,8 +84,8 @@ pub enum TextBeside {
     None,
     /// The text is read, too. A page is read if both are.
     Read,
-    /// The text is read, too, and the values are looked for in it. If it cannot be read, the fields are answered without
-    /// it.
+    /// The text is read, too, and the values are looked for in it. If it cannot be read, the fields are answered
+    /// without it.
     Ground,
 }
 
@@ -231,8 +231,8 @@ impl OcrRequest {
 
     /// Whether nothing is what a call would answer for a blank page, so that none is made.
     ///
-    /// All that the built-in tasks and the fields of a schema ask for is to be seen on the page. A prompt of the caller may
-    /// ask for anything. The task of key information answers with a JSON object, which an empty text is not.
+    /// All that the built-in tasks and the fields of a schema ask for is to be seen on the page. A prompt of the caller
+    /// may ask for anything. The task of key information answers with a JSON object, which an empty text is not.
     pub(super) fn knows_blank_pages(&self) -> bool {
         let is_object = |task: &Task| matches!(task, Task::KeyInformationExtraction { .. });
         self.options.prompt.is_none() && !self.options.task.as_ref().is_some_and(is_object)

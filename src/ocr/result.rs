@@ -67,8 +67,8 @@ pub struct ExtractAnswer<E = OcrError> {
     pub id: Uuid,
     /// `succeeded`, or `partial` if some pages failed. If all failed, there is an error instead.
     pub status: Status,
-    /// The text of all pages, joined by form feeds: what the model wrote for the fields, or the text that was read beside
-    /// them.
+    /// The text of all pages, joined by form feeds: what the model wrote for the fields, or the text that was read
+    /// beside them.
     pub text: String,
     /// The fields of all pages that were read, with details of each.
     #[serde(flatten)]
@@ -265,11 +265,12 @@ pub struct PageEstimate {
     pub image_tokens: Tokens,
 }
 
-/// The most that the calls of a request can be billed: one for each page, or two for its fields, because those that cannot
-/// be parsed are asked for once more, and one for the text beside them; and all of these again at the cap, if the answer may
-/// be read again.
+/// The most that the calls of a request can be billed: one for each page, or two for its fields, because those that
+/// cannot be parsed are asked for once more, and one for the text beside them; and all of these again at the cap, if
+/// the answer may be read again.
 ///
-/// Each call is admitted by itself, so a budget must have as much free as the pages that are read at the same time need.
+/// Each call is admitted by itself, so a budget must have as much free as the pages that are read at the same time
+/// need.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct RequestBound {
     /// Exact, unless the vendor straightens the image; then the most that it can cost.
@@ -304,7 +305,8 @@ impl PageEstimate {
 }
 
 impl RequestBound {
-    /// The bound of calls that can be billed `usage`. `are_repeated`: whether an attempt is repeated if its bill is unknown.
+    /// The bound of calls that can be billed `usage`. `are_repeated`: whether an attempt is repeated if its bill is
+    /// unknown.
     pub(super) fn of(usage: &Usage, model: &Model, are_repeated: bool) -> Self {
         let beside = if are_repeated { *usage } else { Usage::default() };
         let cost = |usage| Cost::of(model.price.of(usage), model.price.currency);

@@ -11,8 +11,8 @@ use crate::document::page::{PageLines, PlacedLine};
 use crate::document::workers::draft::{Draft, SearchableFile};
 use crate::image::Size;
 
-/// Finishes the draft with the lines of `pages`, which lose them. A page that carries its own text keeps that alone, and
-/// one that failed has none.
+/// Finishes the draft with the lines of `pages`, which lose them. A page that carries its own text keeps that alone,
+/// and one that failed has none.
 ///
 /// # Errors
 ///

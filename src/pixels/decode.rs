@@ -17,8 +17,8 @@ use crate::image::header::ImageHeader;
 
 /// Decodes the picture of a file as it is stored, not yet upright. Of a TIFF, the first page.
 ///
-/// `header` is what [`probe`](crate::image::probe::probe) found in `file`. The caller bounds its pixels: the memory that
-/// is allocated follows from them ([`decode_memory`]).
+/// `header` is what [`probe`](crate::image::probe::probe) found in `file`. The caller bounds its pixels: the memory
+/// that is allocated follows from them ([`decode_memory`]).
 ///
 /// Transparent pixels are laid on white. Samples of 16 bits keep their upper half.
 ///

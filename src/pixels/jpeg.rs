@@ -1,7 +1,7 @@
 //! Decodes JPEG (ITU-T T.81): baseline and progressive, gray, YCbCr, RGB, CMYK and YCCK.
 //!
-//! The decoder is strict: a file that is cut or damaged is refused. Viewers show what is left and fill the rest with gray,
-//! but a page of which a part is missing would be billed and answered without a word about it.
+//! The decoder is strict: a file that is cut or damaged is refused. Viewers show what is left and fill the rest with
+//! gray, but a page of which a part is missing would be billed and answered without a word about it.
 //!
 //! Four inks are taken as inverted, with or without Adobe's segment: no program writes them in another way, and Pillow
 //! and browsers do the same.
@@ -70,7 +70,8 @@ fn segments(file: &[u8]) -> impl Iterator<Item = Segment> {
     })
 }
 
-/// The file without what is between its segments. Cameras and editors leave bytes there, which a strict decoder refuses.
+/// The file without what is between its segments. Cameras and editors leave bytes there, which a strict decoder
+/// refuses.
 fn without_junk(file: &[u8]) -> Cow<'_, [u8]> {
     if !segments(file).any(|segment| segment.is_behind_junk) {
         return Cow::Borrowed(file);

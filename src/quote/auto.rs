@@ -1,13 +1,13 @@
 //! The fewest pixels of a page at which its text stays legible.
 //!
 //! The model bills pixels. A page of large letters is read as well at a fraction of them, and blank margins are billed
-//! like text. So only the part of a page that holds anything is sent, at the scale at which its smallest body text is just
-//! legible ([`LegibleHeights`]).
+//! like text. So only the part of a page that holds anything is sent, at the scale at which its smallest body text is
+//! just legible ([`LegibleHeights`]).
 //!
 //! If the height of the text is unknown, the part is sent at its own size, or at the cap if that is smaller. Nothing is
-//! chosen if it would not cost less than the whole page without a choice. Both sides are whole cells, and `max_pixels` is
-//! their product. So the picture is resampled once, here, and an upstream that changes its size cannot exceed the chosen
-//! pixels.
+//! chosen if it would not cost less than the whole page without a choice. Both sides are whole cells, and `max_pixels`
+//! is their product. So the picture is resampled once, here, and an upstream that changes its size cannot exceed the
+//! chosen pixels.
 
 use std::sync::Arc;
 
@@ -24,8 +24,8 @@ use crate::units::{Pixels, Usage};
 /// How many strokes a column of pixels crosses in a line of Latin text, and in one of Chinese or Japanese text.
 const STROKES: [f32; 2] = [1.8, 2.4];
 
-/// The fewest pixels that are chosen. In smaller pictures readers lose whole lines, whatever the height of the text, and
-/// what can be saved is less than what the prompt and the answer cost.
+/// The fewest pixels that are chosen. In smaller pictures readers lose whole lines, whatever the height of the text,
+/// and what can be saved is less than what the prompt and the answer cost.
 const FEWEST_PIXELS: f64 = 262_144.0;
 
 /// The smallest scale that is chosen. Beside text of such a height there is smaller text that was not measured.
@@ -82,7 +82,8 @@ impl LegibleHeights {
         Self { latin: self.latin * factor, cjk: self.cjk * factor }
     }
 
-    /// The height at which text is legible whose columns cross so many strokes. More strokes in one height are finer detail.
+    /// The height at which text is legible whose columns cross so many strokes. More strokes in one height are finer
+    /// detail.
     fn of(self, strokes: f32) -> f64 {
         let [latin, cjk] = STROKES;
         let share = ((strokes - latin) / (cjk - latin)).clamp(0.0, 1.0);
@@ -109,8 +110,8 @@ pub struct Chosen {
 
 /// Chooses the fewest pixels at which the text of a page stays legible; `None` if that saves no tokens.
 ///
-/// `found` is in pixels of the page at size `page`, and `whole` is the quote of the page without a choice. The margins are
-/// cut if `cuts`.
+/// `found` is in pixels of the page at size `page`, and `whole` is the quote of the page without a choice. The margins
+/// are cut if `cuts`.
 pub fn fewest(
     found: &Legibility,
     page: Size,
@@ -142,8 +143,8 @@ fn area(size: Size) -> f64 {
     size.pixels().get() as f64
 }
 
-/// The size of a part at this scale, in whole cells. If it has fewer pixels than may be chosen, the next larger size that
-/// has enough.
+/// The size of a part at this scale, in whole cells. If it has fewer pixels than may be chosen, the next larger size
+/// that has enough.
 fn legible_size(part: Size, scale: f64, geometry: &Geometry) -> Size {
     #[expect(clippy::cast_precision_loss, reason = "exact up to 2^53 pixels")]
     let least = FEWEST_PIXELS.max(geometry.min_pixels.get() as f64);

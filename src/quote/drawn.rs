@@ -75,8 +75,8 @@ pub fn quote_page(terms: &CallTerms<'_>, paper: Paper, most: Pixels) -> Result<Q
     Ok(Quote::of(&terms, image_made_from(&terms, original, size)?))
 }
 
-/// Quotes one call with a picture of `original` that is shrunk to the pixels that it is allowed. The `size` of its image
-/// is the one to shrink to: it has no more pixels than the wish and the cap allow, and no more than `most`.
+/// Quotes one call with a picture of `original` that is shrunk to the pixels that it is allowed. The `size` of its
+/// image is the one to shrink to: it has no more pixels than the wish and the cap allow, and no more than `most`.
 ///
 /// # Errors
 ///

@@ -24,7 +24,8 @@ pub(super) const LONGER_SIDE_8K: u32 = 7_680;
 /// The maximum length of a data URL, in bytes, as given in the provider's error message.
 const LONGEST_DATA_URL: u64 = 10_485_760;
 
-/// A file of at most so many bytes fits into a data URL, whatever its format: the head of the URL has less than 32 bytes.
+/// A file of at most so many bytes fits into a data URL, whatever its format: the head of the URL has less than 32
+/// bytes.
 pub const LARGEST_FILE: u64 = (LONGEST_DATA_URL - 32) / 4 * 3;
 
 /// A limit of the provider that an image violates.

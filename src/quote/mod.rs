@@ -161,8 +161,8 @@ impl Quote {
         Self { model: Arc::clone(model), image, bound }
     }
 
-    /// The quote of a call that reads the same image with another prompt of at most `prompt_bytes` bytes. It must not be
-    /// longer than that of this quote, for which the image leaves room.
+    /// The quote of a call that reads the same image with another prompt of at most `prompt_bytes` bytes. It must not
+    /// be longer than that of this quote, for which the image leaves room.
     #[must_use]
     pub fn with_prompt(&self, prompt_bytes: u64) -> Self {
         let text = text_tokens(&self.model, prompt_bytes);

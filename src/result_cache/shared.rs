@@ -1,7 +1,7 @@
 //! Entries in the Redis that all replicas share, and the leases of those that are being made.
 //!
-//! The key of an entry in Redis holds either the sealed entry or the lease of the replica that works on it. So one script
-//! call finds an entry or takes the lease. A lease ends by itself soon after its holder has died. Both expire in
+//! The key of an entry in Redis holds either the sealed entry or the lease of the replica that works on it. So one
+//! script call finds an entry or takes the lease. A lease ends by itself soon after its holder has died. Both expire in
 //! Redis, so nothing is left there.
 //!
 //! No call waits longer than `redis.timeout_ms`, and none waits while Redis is away: the caller then works without it.

@@ -23,8 +23,8 @@ use tokio_util::task::TaskTracker;
 use crate::capacity::CONNECTION_BYTES;
 use crate::capacity::places::ConnectionPlace;
 
-/// How long a connection is drained after the answer: longer than the round trip of the answer, and too short for a slow
-/// client to hold resources.
+/// How long a connection is drained after the answer: longer than the round trip of the answer, and too short for a
+/// slow client to hold resources.
 const DRAIN_TIME: Duration = Duration::from_secs(2);
 
 /// How many bytes are drained after the answer: more than the longest body has by default, so that its sender reads the
@@ -84,7 +84,8 @@ impl Connection {
         patience: Duration,
         closing: TaskTracker,
     ) -> Self {
-        // An answer is one write, so waiting to fill a packet would only delay it. The connection works without the option.
+        // An answer is one write, so waiting to fill a packet would only delay it. The connection works without the
+        // option.
         let _ = stream.set_nodelay(true);
         let (reading, writing) = stream.into_split();
         let open = OpenSocket { reading: Arc::new(reading), writing, place };

@@ -66,8 +66,8 @@ pub struct Listeners {
     pub metrics: TcpListener,
 }
 
-/// The two bound addresses of a service that is starting. The public one refuses connections until [`listen`](Self::listen), so that a
-/// proxy tries another replica at once.
+/// The two bound addresses of a service that is starting. The public one refuses connections until
+/// [`listen`](Self::listen), so that a proxy tries another replica at once.
 #[derive(Debug)]
 pub struct BoundAddresses {
     public: TcpSocket,

@@ -1,7 +1,7 @@
 //! The operator's folder of templates: a file `NAME.json` for each.
 //!
-//! The folder is read once, at the start. Files whose names begin with a dot are skipped, because Kubernetes keeps those
-//! of a `ConfigMap` beside the files that it shows.
+//! The folder is read once, at the start. Files whose names begin with a dot are skipped, because Kubernetes keeps
+//! those of a `ConfigMap` beside the files that it shows.
 
 use std::fs::{self, File};
 use std::io::{self, Read};

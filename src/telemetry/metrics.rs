@@ -428,8 +428,8 @@ impl Metrics {
         self.escalations.with_label_values(&[self.label(tenant), reason]).inc();
     }
 
-    /// Two texts of a page agree by so much. Observed `weight` times, so that the mean is the one that the audits keep at
-    /// their aim.
+    /// Two texts of a page agree by so much. Observed `weight` times, so that the mean is the one that the audits keep
+    /// at their aim.
     pub fn agreement(&self, tenant: &str, agreement: Share, weight: u8) {
         let histogram = self.agreement.with_label_values(&[self.label(tenant)]);
         for _ in 0..weight {
@@ -437,8 +437,8 @@ impl Metrics {
         }
     }
 
-    /// The factor of the height that text of a tenant keeps, in thousandths. Tenants past the bound of series have none,
-    /// because one gauge cannot show several.
+    /// The factor of the height that text of a tenant keeps, in thousandths. Tenants past the bound of series have
+    /// none, because one gauge cannot show several.
     pub fn kept_height_factor(&self, tenant: &str, thousandths: u16) {
         let label = self.label(tenant);
         if label != OTHER_TENANTS {
@@ -491,7 +491,8 @@ impl Metrics {
         self.overhead.with_label_values(&[route]).observe(overhead.as_secs_f64());
     }
 
-    /// A request, or a call of one, was refused before it was sent. `reason` is from the closed set of the module that refuses.
+    /// A request, or a call of one, was refused before it was sent. `reason` is from the closed set of the module that
+    /// refuses.
     pub fn refused(&self, tenant: &str, reason: &'static str) {
         self.refused.with_label_values(&[self.label(tenant), reason]).inc();
     }

@@ -1,8 +1,8 @@
 //! The answer.
 //!
 //! Members that the model does not provide are empty, as Mistral's API allows: pictures, hyperlinks, blocks and
-//! confidence. Some members are added, which Mistral's SDKs ignore: the id and the cost of the request, the warnings of a page, and why an
-//! annotation does not follow its schema.
+//! confidence. Some members are added, which Mistral's SDKs ignore: the id and the cost of the request, the warnings of
+//! a page, and why an annotation does not follow its schema.
 
 use std::borrow::Cow;
 

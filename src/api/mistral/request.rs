@@ -211,8 +211,8 @@ impl MemberReader {
             "document_annotation_format" => request.annotation = annotation(json)?,
             "extract_header" => request.extract_header = switch(name, json)?,
             "extract_footer" => request.extract_footer = switch(name, json)?,
-            // Without effect: answers have no pictures, and no boxes of blocks. Mistral's API allows both to be missing,
-            // and its SDKs ask for blocks unless they are told otherwise.
+            // Without effect: answers have no pictures, and no boxes of blocks. Mistral's API allows both to be
+            // missing, and its SDKs ask for blocks unless they are told otherwise.
             "include_image_base64" | "include_blocks" => _ = switch(name, json)?,
             "image_limit" | "image_min_size" => {
                 _ = value::<u64>(name, json, "a whole number or null")?;

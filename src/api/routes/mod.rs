@@ -85,8 +85,8 @@ async fn read_request(
     Ok((request, format))
 }
 
-/// Reports the spend and the number of failed pages in headers and in the log line. An answer in plain text has no other
-/// field for them.
+/// Reports the spend and the number of failed pages in headers and in the log line. An answer in plain text has no
+/// other field for them.
 fn tell_pages<E>(response: &mut Response, facts: &Facts, outcomes: &[PageOutcome<Page<E>, E>]) {
     let pages: Vec<_> = outcomes.iter().filter_map(PageOutcome::done).collect();
     let failed = outcomes.len() - pages.len();

@@ -1,5 +1,5 @@
-//! `POST /ocr` with `Accept: text/event-stream`: the text while the model writes it, each page when it is done, then the
-//! usual answer.
+//! `POST /ocr` with `Accept: text/event-stream`: the text while the model writes it, each page when it is done, then
+//! the usual answer.
 //!
 //! An event `text` has new text of a page, and an event `page` a page as in the answer. Pages are read side by side, so
 //! their texts come mixed. The last event is `answer`, with the whole answer as JSON, or `error`, with the

@@ -49,8 +49,8 @@ pub(in crate::api) struct JsonBody<'a> {
 
 /// The members of a JSON object in the order of the text.
 ///
-/// Names and values stay in the text. A derived deserialiser would copy a string that it does not expect into its error,
-/// and such a string may be as long as the body.
+/// Names and values stay in the text. A derived deserialiser would copy a string that it does not expect into its
+/// error, and such a string may be as long as the body.
 #[derive(Debug)]
 pub(in crate::api) struct Members<'a>(Vec<Member<'a>>);
 

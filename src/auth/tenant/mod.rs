@@ -264,7 +264,8 @@ pub struct Tenant {
 }
 
 /// The default of [`Tenant::auto_aim`]. Readings of one page at two sizes differ where both are equally right: those of
-/// PP-OCRv6 agree by 0.97 on receipts (docs/adr/0024-chosen-pixels.md). An aim above that would raise the pixels for ever.
+/// PP-OCRv6 agree by 0.97 on receipts (docs/adr/0024-chosen-pixels.md). An aim above that would raise the pixels for
+/// ever.
 pub const DEFAULT_AUTO_AIM: Share = Share::from_millionths(950_000).expect("below one million");
 
 const fn default_auto_aim() -> Share {

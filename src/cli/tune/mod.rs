@@ -1,8 +1,8 @@
 //! `ocr-gateway tune`: reads samples at several sizes, and shows what each size costs and what it loses.
 //!
-//! The command reads through a running gateway, as a caller would, so the figures are those of the real model and of the
-//! tenant's settings. The reference is the same page at the tenant's cap. Sizes that would send the same picture are read
-//! once.
+//! The command reads through a running gateway, as a caller would, so the figures are those of the real model and of
+//! the tenant's settings. The reference is the same page at the tenant's cap. Sizes that would send the same picture
+//! are read once.
 
 mod caller;
 mod report;

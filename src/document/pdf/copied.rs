@@ -12,7 +12,8 @@ pub(super) fn id(id: ObjectIdentifier) -> Option<ObjectId> {
     Some(ObjectId { number: id.obj_number, generation })
 }
 
-/// Writes an object. References stay as they are; `seen` is told each. A stream, which is an object of its own, is null.
+/// Writes an object. References stay as they are; `seen` is told each. A stream, which is an object of its own, is
+/// null.
 pub(super) fn object(object: &Object<'_>, seen: &mut dyn FnMut(ObjRef), to: &mut Vec<u8>) {
     match object {
         Object::Null(_) | Object::Stream(_) => to.extend_from_slice(b"null"),

@@ -32,7 +32,8 @@ pub(super) fn draw(
     raster(&pixmap, part.size).ok_or_else(unencodable)
 }
 
-/// Paints the page. Its caches are made for it alone: they keep the decoded pictures of every page and cannot be cleared.
+/// Paints the page. Its caches are made for it alone: they keep the decoded pictures of every page and cannot be
+/// cleared.
 fn painted(
     page: &Page<'_>,
     sheet: &PageBox,

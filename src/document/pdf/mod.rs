@@ -234,8 +234,8 @@ impl PdfFile {
     ///
     /// # Errors
     ///
-    /// [`DocumentError::NotSearchable`] for a file that [`made_updatable`](Self::made_updatable) refuses or changes, and
-    /// the errors of [`Self::plan`].
+    /// [`DocumentError::NotSearchable`] for a file that [`made_updatable`](Self::made_updatable) refuses or changes,
+    /// and the errors of [`Self::plan`].
     pub fn update(&self, lines: &[PageLines]) -> Result<Vec<u8>, DocumentError> {
         contained(|| update::update(&self.pdf, lines, |page| self.page(page)))
     }

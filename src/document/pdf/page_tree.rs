@@ -30,8 +30,8 @@ pub(super) fn order(pdf: &Pdf) -> Option<Vec<usize>> {
     (tree.order.len() > found).then_some(tree.order)
 }
 
-/// The objects in the tree of pages; none if other readers would not find the tree. hayro searches a file for pages that
-/// are in no tree.
+/// The objects in the tree of pages; none if other readers would not find the tree. hayro searches a file for pages
+/// that are in no tree.
 pub(super) fn listed(pdf: &Pdf) -> HashSet<ObjectIdentifier> {
     let mut listed = HashSet::new();
     let xref = pdf.xref();

@@ -1,8 +1,8 @@
 //! Puts the glyphs of a page into lines, and the lines into the order of reading.
 //!
-//! Files paint glyphs in any order and often without spaces. Glyphs on one baseline make a row; a gap in it begins a new
-//! segment: a column of prose, or a cell of a table. Prose on both sides of a gutter is read column by column. Other
-//! segments are read row by row, as people read a table or a form.
+//! Files paint glyphs in any order and often without spaces. Glyphs on one baseline make a row; a gap in it begins a
+//! new segment: a column of prose, or a cell of a table. Prose on both sides of a gutter is read column by column.
+//! Other segments are read row by row, as people read a table or a form.
 
 use hayro::kurbo::{Point, Rect};
 

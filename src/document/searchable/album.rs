@@ -1,8 +1,8 @@
 //! A PDF of pictures, one a page.
 //!
-//! The pictures come first, before they are read, and the pages with their text last, so that neither waits for the other.
-//! Two independent steps of a worker make the two parts, so the numbers of the objects are fixed: object 1 is the catalog,
-//! 2 the tree of pages, and picture `n` is object `n + 2`.
+//! The pictures come first, before they are read, and the pages with their text last, so that neither waits for the
+//! other. Two independent steps of a worker make the two parts, so the numbers of the objects are fixed: object 1 is
+//! the catalog, 2 the tree of pages, and picture `n` is object `n + 2`.
 
 use std::fmt::Write as _;
 

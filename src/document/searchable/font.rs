@@ -1,8 +1,8 @@
 //! The font of the invisible text.
 //!
-//! It has one glyph, which paints nothing, and a code of its own for each character of the document, in the order in which
-//! they first occur. A table says which characters a code stands for (`ToUnicode`), so all scripts are served alike,
-//! also characters beyond the first 65,536 and letters with several marks. One font serves all pages.
+//! It has one glyph, which paints nothing, and a code of its own for each character of the document, in the order in
+//! which they first occur. A table says which characters a code stands for (`ToUnicode`), so all scripts are served
+//! alike, also characters beyond the first 65,536 and letters with several marks. One font serves all pages.
 
 use std::collections::HashMap;
 use std::fmt::Write as _;

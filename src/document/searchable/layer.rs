@@ -52,7 +52,8 @@ impl ToPage {
     }
 }
 
-/// Where the text of a line stands: its first baseline point, and the vectors along the text and up to its top, in pixels.
+/// Where the text of a line stands: its first baseline point, and the vectors along the text and up to its top, in
+/// pixels.
 #[derive(Debug, Clone, Copy, PartialEq)]
 struct Frame {
     origin: Vector,
@@ -172,8 +173,8 @@ fn set(operators: &mut String, glyphs: &[Glyph], polygon: [[u32; 2]; 4], to_page
     operators.push_str(">]TJ\n");
 }
 
-/// The advance of a space in a line whose letters and spaces have these advances, and whose box is `ratio` times as long
-/// as high. It is more than the natural one where a narrow box would press words together.
+/// The advance of a space in a line whose letters and spaces have these advances, and whose box is `ratio` times as
+/// long as high. It is more than the natural one where a narrow box would press words together.
 fn gap(letters: f64, spaces: f64, ratio: f64) -> f64 {
     let natural = f64::from(SPACE) / 1000.0;
     let count = spaces / natural;

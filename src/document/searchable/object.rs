@@ -117,8 +117,8 @@ impl Objects {
         self.raw(format!("{} {} obj\n", id.number, id.generation).as_bytes());
     }
 
-    /// Ends the file with its index. `entries` are those of the trailer without the size, and `next` is the number of an
-    /// object that does not exist.
+    /// Ends the file with its index. `entries` are those of the trailer without the size, and `next` is the number of
+    /// an object that does not exist.
     pub(in crate::document) fn finish(
         mut self,
         kind: IndexKind,

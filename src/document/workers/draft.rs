@@ -1,10 +1,10 @@
 //! A searchable PDF in the making.
 //!
 //! The draft is begun before a page is read, so that a file that cannot become a searchable PDF is refused before it
-//! costs anything. A PDF stays as it is, and its text is appended at the end. The pictures of other files are taken into a
-//! new PDF at once, because decoding them may fail. The bytes of the draft count in `in_flight_bytes` before they are
-//! received, within the room for a drawn page that comes with a worker. A worker does not wait for memory that another
-//! one holds for a draft: if there is none left, the request is refused.
+//! costs anything. A PDF stays as it is, and its text is appended at the end. The pictures of other files are taken
+//! into a new PDF at once, because decoding them may fail. The bytes of the draft count in `in_flight_bytes` before
+//! they are received, within the room for a drawn page that comes with a worker. A worker does not wait for memory that
+//! another one holds for a draft: if there is none left, the request is refused.
 
 use std::sync::Arc;
 

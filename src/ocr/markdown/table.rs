@@ -201,7 +201,8 @@ fn fence(line: &str) -> Option<(char, usize, bool)> {
     is_fence.then_some((mark, length, behind.is_empty()))
 }
 
-/// What ends the code or the comment that is open at the end of the text: a line with the indentation of its first line.
+/// What ends the code or the comment that is open at the end of the text: a line with the indentation of its first
+/// line.
 pub(super) fn end_of_open_block(text: &str) -> Option<String> {
     let mut comment: Option<&str> = None;
     let code = each_line(text, |line| {

@@ -1,7 +1,7 @@
 //! The calls for a page, each admitted by itself.
 //!
-//! The first call for a single page is refused at once if it does not fit. Any other call waits for tokens of the minute
-//! and for memory, because the request has paid for others by then.
+//! The first call for a single page is refused at once if it does not fit. Any other call waits for tokens of the
+//! minute and for memory, because the request has paid for others by then.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -80,8 +80,8 @@ impl PageReader {
         Ok(self.metering.run(context, forecast, |permit, meter| task.run(permit, meter)).await?)
     }
 
-    /// Makes a call. If other calls have used up the tenant's tokens of the minute, or the memory for answers, this waits
-    /// for more, but not beyond the deadline.
+    /// Makes a call. If other calls have used up the tenant's tokens of the minute, or the memory for answers, this
+    /// waits for more, but not beyond the deadline.
     async fn call_patiently(
         &self,
         context: &RequestContext,

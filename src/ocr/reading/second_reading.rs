@@ -1,7 +1,7 @@
 //! Reads pages again at the cap: those whose answer is in doubt, and some of the others to compare the two texts.
 //!
-//! Only a page with chosen pixels is read again, because at the cap nothing would be different. Each call is admitted by
-//! itself. If it is refused or fails, the first answer is delivered.
+//! Only a page with chosen pixels is read again, because at the cap nothing would be different. Each call is admitted
+//! by itself. If it is refused or fails, the first answer is delivered.
 //!
 //! Of two answers, the one with fewer doubts is delivered. If both have as many, it is the one at the cap: it was read
 //! from more pixels, and the length of a text says nothing, since a loop is long and a cut text may be whole.
@@ -47,7 +47,7 @@ impl Pass<'_> {
         }
     }
 
-    /// The page as it is delivered, which was read as `read` at first.
+    /// Does what follows the first reading of a page, and returns the page as it is delivered.
     async fn followed_up(&self, read: PageRead, again: Origin, is_audited: bool) -> PageRead {
         let request = self.preparation.request;
         let Some(page) = read.outcome.done() else { return read };

@@ -26,8 +26,8 @@ pub(super) enum Choice {
 }
 
 impl Preparation<'_> {
-    /// Measures a page, and chooses how it is sent. `None` if it is sent as without a choice. What was found is noted in
-    /// its facts.
+    /// Measures a page, and chooses how it is sent. `None` if it is sent as without a choice. What was found is noted
+    /// in its facts.
     ///
     /// # Errors
     ///

@@ -1,8 +1,8 @@
 //! Decodes strips and tiles with the crate `tiff`, and turns their samples into gray and RGB.
 //!
-//! The crate neither knows palettes nor inverts several samples. So it is told, by a patch of the directory, that such a
-//! page is plain gray, and the colour map is applied to what it returns. Strips are decoded one by one: a page of 16 bits
-//! never exists as a whole.
+//! The crate neither knows palettes nor inverts several samples. So it is told, by a patch of the directory, that such
+//! a page is plain gray, and the colour map is applied to what it returns. Strips are decoded one by one: a page of 16
+//! bits never exists as a whole.
 
 use std::ops::Range;
 
@@ -140,7 +140,8 @@ fn open<'a>(
     Ok(decoder.with_limits(limits))
 }
 
-/// The strips or tiles of a page of JPEG. The crate `tiff` would decode them too, but it fills what is damaged with gray.
+/// The strips or tiles of a page of JPEG. The crate `tiff` would decode them too, but it fills what is damaged with
+/// gray.
 struct Jpegs<'a> {
     /// Tables that all share; empty where each has its own.
     tables: &'a [u8],
