@@ -152,8 +152,9 @@ impl Auditor {
 
     /// Lowers the factor that alone keeps a page at the cap, in the background.
     ///
-    /// Two readings of one picture agree, so its `text` agrees with itself, and no call is made. Without this, a factor
-    /// at which no page is sent with fewer pixels would never be lowered, because only such pages are compared.
+    /// The page was read at the cap, so a second reading would agree, and no call is made. `text` gives the weight.
+    /// Without this, a factor at which no page is sent with fewer pixels would never be lowered, because only such pages
+    /// are compared.
     pub(super) fn held_at_the_cap(self: &Arc<Self>, tenant: Arc<Tenant>, text: String) {
         let own = Arc::clone(self);
         self.begin(&Arc::clone(&tenant), async move {

@@ -96,8 +96,8 @@ struct ReadPage {
 struct QuotedCall<'a> {
     quote: &'a Quote,
     call: PageCall,
-    /// Whether another call for the same has been answered.
-    is_repeat: bool,
+    /// Whether the page is read again.
+    is_second: bool,
     /// Gets the model's text while the model writes it.
     follower: Option<Follower>,
 }
@@ -132,10 +132,10 @@ impl PagesRead {
 }
 
 impl QuotedCall<'_> {
-    /// What it costs, and what it saves. What a first call has saved is not saved again by a second one.
+    /// What it costs, and what it saves. What a first reading has saved is not saved again by a second one.
     fn forecast(&self) -> Forecast {
         let forecast = Forecast::from(self.quote);
-        if self.is_repeat { forecast.without_savings() } else { forecast }
+        if self.is_second { forecast.without_savings() } else { forecast }
     }
 }
 
@@ -404,7 +404,7 @@ impl Pass<'_> {
         let (facts, call) = ready.into_call(request, Reading::Text);
         let quote = facts.beside.as_ref().unwrap_or(&facts.quote);
         let follower = self.follower.clone();
-        let call = QuotedCall { quote, call, is_repeat: self.is_second, follower };
+        let call = QuotedCall { quote, call, is_second: self.is_second, follower };
         let completion = self.call(context, call, receipts).await?;
         let page = if lacks_lines(request, &completion) {
             Err(OcrError::NoLines)
@@ -459,10 +459,10 @@ impl Pass<'_> {
     ) -> Result<(Completion, PageAnswer), OcrError> {
         let (facts, request) = (&ready.facts, self.preparation.request);
         let mut unusable = AnswerError::NoObject;
-        for earlier in 0..Reading::Fields.most_calls() {
+        for _ in 0..Reading::Fields.most_calls() {
             let call = ready.call(request, Reading::Fields);
-            let is_repeat = self.is_second || earlier > 0;
-            let call = QuotedCall { quote: &facts.quote, call, is_repeat, follower: None };
+            let (quote, is_second) = (&facts.quote, self.is_second);
+            let call = QuotedCall { quote, call, is_second, follower: None };
             let completion = self.call(context, call, receipts).await?;
             receipts.push(completion.receipt.clone());
             match fields::parsed(&self.reader.scratch, facts.number, completion).await? {
