@@ -313,7 +313,8 @@ impl Preparation<'_> {
             quoted => (quoted?, None),
         };
         let (mut facts, draw) = quoted;
-        // A page that is refused without a choice is refused with one, too, also if it is blank.
+        // A page that could not be sent for its size is refused even if it is blank. That it is above the cap of a tenant
+        // that rejects is no reason: nothing is sent of a blank page.
         check_drawn(&facts, draw)?;
         match (self.choose(&mut facts, sheet, legible).await?, refusal) {
             (Some(choice), _) => {
